@@ -1,0 +1,1 @@
+"""Facts about hosts: what is there, read and never changed."""
