@@ -1,0 +1,1 @@
+"""One process as a rank: its launcher, its MPI, its guard, its signals."""

@@ -1,0 +1,204 @@
+"""The guard: a small process beside each rank, which outlives it.
+
+Run by path with ``python -I -S`` and few modules of the standard library, so that it
+costs 10 ms. It takes lines of words with NUL between them on stdin, and numbers of
+signals, one byte each, on a pipe whose other end the rank's C-level signal handler
+writes to. It ends when the rank said ``done``, or when the rank is gone; then it
+removes what the rank left. It ends the rank when the launcher is gone, when a deadline
+passes, or when the rank does not end in time after a signal.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import time
+
+_TICK_SECONDS = 0.25
+_CHILDREN_SECONDS = 1.0
+#: A little more than the ranks take for themselves after a signal.
+_GRACE_SECONDS = 4.5
+#: Inside MPI_Init no handler of Python's can run, so waiting longer helps nobody.
+_GRACE_IN_MPI_SECONDS = 1.0
+
+
+class Ward:
+    """The rank that is guarded, and what is known of it."""
+
+    def __init__(self, pid: int, launcher_pid: int, signals: int) -> None:
+        self.pid = pid
+        self.launcher_pid = launcher_pid
+        self.signals = signals
+        self.paths: list[str] = []
+        self.launcher_paths: list[str] = []
+        self.prefix = ""
+        self.children: list[int] = []
+        self.deadline: float | None = None
+        self.in_mpi = False
+        self.message = ""
+        self.tick = _TICK_SECONDS
+        self.grace = _GRACE_SECONDS
+
+    def take(self, line: bytes) -> bool:
+        """Obey one line of the rank; False when the rank said that it is done."""
+        kind, *words = os.fsdecode(line).split("\0")
+        if kind == "done":
+            return False
+        if kind == "paths":
+            self.paths = words
+        elif kind == "prefix":
+            self.prefix = words[0]
+        elif kind == "launcher_paths":
+            self.launcher_paths = words
+        elif kind == "children":
+            self.children = [int(word) for word in words]
+        elif kind == "grace":
+            self.grace = float(words[0])
+        elif kind == "leaving":
+            self.tick = 0.02
+        elif kind == "no_deadline":
+            self.deadline = None
+            self.in_mpi = False
+        elif kind == "deadline":
+            self.deadline = time.monotonic() + float(words[0])
+            self.message = words[1]
+            self.in_mpi = words[2:] == ["in MPI"]
+        return True
+
+    def alive(self) -> bool:
+        """Whether the rank still runs, and still as a child of its launcher."""
+        try:
+            with open(f"/proc/{self.pid}/stat") as file:  # noqa: PTH123
+                state, parent = file.read().rpartition(")")[2].split()[:2]
+        except OSError:
+            return False
+        if self.launcher_pid and int(parent) != self.launcher_pid:
+            self.kill("")
+            return False
+        return state not in "ZX"
+
+    def kill(self, message: str) -> None:
+        """End the rank at once, after a last line."""
+        if message:
+            try:
+                os.write(2, (message + "\n").encode())
+            except OSError:
+                pass  # whoever read our messages has gone
+        kill(self.pid)
+
+    def clear(self) -> None:
+        """Take away what the rank left: its children, files and folders."""
+        # The scheduler ends by itself, and may first say which rank was lost.
+        until = time.monotonic() + _CHILDREN_SECONDS
+        while any(map(runs, self.children)) and time.monotonic() < until:
+            time.sleep(0.02)
+        for pid in self.children:
+            kill(pid)
+        launcher_gone = self.launcher_pid and not os.path.exists(  # noqa: PTH110
+            f"/proc/{self.launcher_pid}"
+        )
+        paths = self.paths + (self.launcher_paths if launcher_gone else [])
+        for path in paths + found(self.prefix):
+            if os.path.isdir(path) and not os.path.islink(path):  # noqa: PTH112, PTH114
+                import shutil
+
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                try:
+                    os.unlink(path)  # noqa: PTH108
+                except OSError:
+                    pass  # gone already, as after a good end
+
+
+def mpi_segments(pid: int) -> list[str]:
+    """Shared memory that an MPI library makes in MPI_Init, where a rank may stick."""
+    try:
+        with open(f"/proc/{pid}/maps") as file:  # noqa: PTH123
+            words = {line.split()[-1] for line in file}
+    except OSError:
+        return []
+    begins = ("/dev/shm/mpich_shm_", "/dev/shm/sm_segment.")
+    return [word for word in words if word.startswith(begins)]
+
+
+def found(prefix: str) -> list[str]:
+    """Files whose path begins so."""
+    folder, _, begin = prefix.rpartition("/")
+    if not begin:
+        return []
+    names = os.listdir(folder)  # noqa: PTH208 - pathlib costs more than the guard
+    return [f"{folder}/{name}" for name in names if name.startswith(begin)]
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123
+            return file.read().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def kill(pid: int) -> None:
+    """Kill a process that may be gone."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+def watch(ward: Ward) -> None:
+    """Guard until the rank is done or gone."""
+    buffer = b""
+    first_signal: float | None = None
+    open_pipe = True
+    while True:
+        sources = [0] * open_pipe + [ward.signals] * (ward.signals >= 0)
+        ready, _, _ = select.select(sources, [], [], ward.tick)
+        if 0 in ready:
+            data = os.read(0, 65536)
+            open_pipe = bool(data)
+            *lines, buffer = (buffer + data).split(b"\n")
+            for line in lines:
+                if not ward.take(line):
+                    return
+        if ward.signals in ready:
+            numbers = set(os.read(ward.signals, 512))
+            if not numbers:
+                ward.signals = -1  # the rank has closed its end
+            if numbers & {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}:
+                first_signal = first_signal or time.monotonic()
+        if not ward.alive():
+            break
+        now = time.monotonic()
+        if ward.deadline is not None and now > ward.deadline:
+            if ward.in_mpi:
+                ward.paths += mpi_segments(ward.pid)
+            ward.kill(ward.message)
+            ward.deadline = None
+        grace = _GRACE_IN_MPI_SECONDS if ward.in_mpi else ward.grace
+        if first_signal is not None and now > first_signal + grace:
+            if ward.in_mpi:
+                ward.paths += mpi_segments(ward.pid)
+            ward.kill(
+                f"gpumpi: process {ward.pid} did not end within {grace:g} s after "
+                "a signal and was killed"
+            )
+            first_signal = None
+    ward.clear()
+
+
+def main() -> None:
+    """Start: ``guard_main.py RANK_PID LAUNCHER_PID SIGNAL_FD``."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    pid, launcher_pid, signals = (int(word) for word in sys.argv[1:4])
+    watch(Ward(pid, launcher_pid, signals))
+
+
+if __name__ == "__main__":
+    main()
