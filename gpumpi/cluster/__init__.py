@@ -1,0 +1,1 @@
+"""From ranks to one Dask cluster: start, verdicts, workers, scheduler, end."""

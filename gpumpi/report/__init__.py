@@ -1,0 +1,1 @@
+"""What people read: the banner and the plan."""
