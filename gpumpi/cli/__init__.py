@@ -1,0 +1,1 @@
+"""Doors: each parses, calls, prints, and gives an exit code."""
