@@ -34,7 +34,7 @@ lint: $(VENV)/dev
 	ci/lint.sh $(VENV)
 
 bench: $(VENV)/dev
-	$(BIN)/python -m pip install --quiet ".[bench]"
+	ci/venv.sh $(VENV) mpich,dev,bench $(PYTHON)
 	$(BIN)/python -m benchmarks.run startup
 
 $(VENV)/demo: pyproject.toml

@@ -146,7 +146,12 @@ class _Rank:
             f"within {format_seconds(self.options.cluster.start_timeout)}; at least "
             "one rank has not come to it. Next: look for a host that cannot start "
             "Python, or raise --start-timeout",
-            in_mpi=True,
+        )
+        speaks = self.launcher.rank == 0 and not log.quiet
+        self.guard.in_mpi(
+            f"gpumpi: waiting in MPI_Init for the other ranks ({_LATE_SECONDS:.0f} s)"
+            if speaks
+            else ""
         )
         self.world = join_world(self.launcher)
         self.guard.deadline(None)
@@ -236,7 +241,7 @@ class _Rank:
         if self.options.cluster.join:
             from gpumpi.cluster.join import read_cluster
 
-            found = read_cluster(self.options, self.deadline)
+            found = read_cluster(self.options, self.world.size, self.deadline)
             plan = make_plan(
                 hosts, self.options, first_name=found.first_name, loopback=found.local
             )
@@ -376,6 +381,7 @@ class _Rank:
                     "give every host (or container) a name of its own",
                 )
             )
+        # Only their number: with --map-by, Open MPI's local ranks are in another order.
         given = self.launcher.local_size
         if given is not None and given != found[1]:
             raise StartError(

@@ -111,6 +111,11 @@ class Job:
         return self._host is not None and self._host.finished
 
     @property
+    def cluster_lost(self) -> bool:
+        """Whether the cluster that these ranks have joined went without a word."""
+        return self._host is not None and self._host.lost
+
+    @property
     def dashboard_link(self) -> str | None:
         """URL of the dashboard on rank 0's host, with its secret path."""
         if self.scheduler is None or self.scheduler.dashboard_port is None:
@@ -179,9 +184,9 @@ class Job:
         )
         self._path = path.absolute()
         self._file.write(self._path, self._credentials)
-        self.guard.remove_if_lost(
-            self._path, SchedulerFile.credentials_path(self._path)
-        )
+        self.guard.remove_if_lost(self._path)
+        if self._credentials is not None:
+            self.guard.remove_if_lost(SchedulerFile.credentials_path(self._path))
 
     def close_doors(self) -> None:
         """Take back what :meth:`open_doors` gave; the script may go on without us."""

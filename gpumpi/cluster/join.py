@@ -15,6 +15,7 @@ from gpumpi.cluster.security import Credentials, JobSecurity
 from gpumpi.errors import SchedulerFileError, describe
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from gpumpi.config import Options
@@ -35,7 +36,7 @@ class RunningCluster:
     credentials : Credentials or None
         What its members hold.
     first_name : int
-        The lowest number above all names of its workers.
+        The first of the names that it keeps for the workers of these ranks.
     local : bool
         Whether it listens on the loopback of this host.
     """
@@ -46,8 +47,8 @@ class RunningCluster:
     local: bool
 
 
-def read_cluster(options: Options, deadline: float) -> RunningCluster:
-    """Read the scheduler file and ask the cluster behind it who is there.
+def read_cluster(options: Options, ranks: int, deadline: float) -> RunningCluster:
+    """Read the scheduler file and ask the cluster behind it for names.
 
     Raises
     ------
@@ -58,10 +59,13 @@ def read_cluster(options: Options, deadline: float) -> RunningCluster:
     assert path is not None
     file = SchedulerFile.read(path)
     credentials = file.read_credentials(path)
-    identity = ask(path, file, credentials, deadline)
-    names = [worker["name"] for worker in identity["workers"].values()]
-    numbers = [int(name) for name in names if str(name).isdigit()]
-    first = max([file.ranks - 1, *numbers]) + 1
+    first = ask(
+        path,
+        file,
+        credentials,
+        deadline,
+        lambda scheduler: scheduler.reserve_names(count=ranks, above=file.ranks),
+    )
     return RunningCluster(
         file=file,
         credentials=credentials,
@@ -70,12 +74,33 @@ def read_cluster(options: Options, deadline: float) -> RunningCluster:
     )
 
 
+def ask_identity(scheduler: Any) -> Awaitable[Any]:
+    """Ask a scheduler who it is, and for all its workers."""
+    answer: Awaitable[Any] = scheduler.identity(n_workers=-1)
+    return answer
+
+
 def ask(
-    path: Path, file: SchedulerFile, credentials: Credentials | None, deadline: float
-) -> dict[str, Any]:
-    """Ask the scheduler who it is, on a loop of its own in a thread of its own.
+    path: Path,
+    file: SchedulerFile,
+    credentials: Credentials | None,
+    deadline: float,
+    question: Callable[[Any], Awaitable[Any]] = ask_identity,
+) -> Any:
+    """Ask the scheduler, on a loop of its own in a thread of its own.
 
     In a notebook the main thread runs a loop already.
+
+    Parameters
+    ----------
+    path, file : Path, SchedulerFile
+        Where the cluster is found.
+    credentials : Credentials or None
+        What it asks for.
+    deadline : float
+        When to give up, at the latest; never later than 5 s from now.
+    question : callable
+        Gets the connection to the scheduler, and calls one of its handlers.
 
     Raises
     ------
@@ -85,15 +110,14 @@ def ask(
     security = None if credentials is None else JobSecurity(credentials)
     seconds = max(1.0, min(_CONNECT_SECONDS, deadline - time.monotonic()))
 
-    async def identity() -> dict[str, Any]:
+    async def answer() -> Any:
         async with asyncio.timeout(seconds):
             async with _connect(file.address, security) as scheduler:
-                found: dict[str, Any] = await scheduler.identity(n_workers=-1)
-                return found
+                return await question(scheduler)
 
     try:
         with ThreadPoolExecutor(1, thread_name_prefix="gpumpi ask") as pool:
-            return pool.submit(asyncio.run, identity()).result()
+            return pool.submit(asyncio.run, answer()).result()
     except (OSError, TimeoutError) as error:
         age = (time.time() - file.started) / 60
         raise SchedulerFileError(

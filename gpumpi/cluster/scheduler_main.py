@@ -48,9 +48,11 @@ class JobScheduler(Scheduler):  # type: ignore[misc]
     ) -> None:
         self._http_address = http_address
         self.left_by_itself: dict[str, bool] = {}
+        self._next_name = 0
         # The dashboard proper (bokeh, 0.7 s of imports) is loaded when somebody
         # first looks at it, so that no start waits for it.
         super().__init__(dashboard=False, dashboard_address=http_address, **options)
+        self.handlers["reserve_names"] = self._reserve_names
         if not supervised:
             self.handlers["restart"] = self._refuse_restart
             self.handlers["restart_workers"] = self._refuse_restart
@@ -69,6 +71,17 @@ class JobScheduler(Scheduler):  # type: ignore[misc]
             self.left_by_itself[state.address] = state.status in _LEAVING
         result: str = await super().remove_worker(address, **options)
         return result
+
+    def _reserve_names(self, count: int, above: int) -> int:
+        """Give the first of so many numbers that no worker has or will have.
+
+        Two jobs that join at once must not get the same.
+        """
+        names = [str(worker.name) for worker in self.workers.values()]
+        taken = [int(name) for name in names if name.isdigit()]
+        first = max([above, self._next_name, *(number + 1 for number in taken)])
+        self._next_name = first + count
+        return first
 
     def _refuse_restart(self, **_: Any) -> None:
         raise JobError(

@@ -73,11 +73,20 @@ def serve_cluster(job: Job) -> int:
     Returns
     -------
     int
-        0 after a shutdown, 128 + the signal's number after a signal.
+        0 after a shutdown, 128 + the signal's number after a signal, 1 when the
+        cluster that these ranks have joined is lost.
     """
     while job.signals.received is None and not job.cluster_ended:
         time.sleep(_POLL_SECONDS)
-    return 0 if job.signals.received is None else 128 + job.signals.received
+    if job.signals.received is not None:
+        return 128 + job.signals.received
+    if not job.cluster_lost:
+        return 0
+    log.problem(
+        f"the scheduler at {job.scheduler_address} is gone: the cluster that these "
+        "ranks joined was killed or cannot be reached; what their workers held is lost"
+    )
+    return 1
 
 
 def stop(job: Job, code: int) -> None:
@@ -122,8 +131,9 @@ def _stop(job: Job, code: int) -> None:
         _retire(job)
     _close_workers(job, code, deadline)
     if job.scheduler is not None:
-        job.scheduler.end(max(deadline, time.monotonic() + 1))
+        # First, since its number may be given anew once it has ended.
         job.guard.forget_child(job.scheduler.pid)
+        job.scheduler.end(max(deadline, time.monotonic() + 1))
     job.clear()
     job.close_doors()
     log.detail(f"the cluster has ended ({time.monotonic() - begin:.2f} s)")

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from gpumpi.layout import RankPlan
 
 _CLOSED = (Status.closed, Status.closing, Status.failed)
+_CONNECTION_BROKEN = "worker-handle-scheduler-connection-broken"
+#: Why a worker closes that nobody has told to.
+_LOST = (_CONNECTION_BROKEN, "worker-heartbeat-missing", "worker-heartbeat-error")
 
 __all__ = ["EventLoop", "RankWorker", "WorkerHost"]
 
@@ -40,8 +43,33 @@ __all__ = ["EventLoop", "RankWorker", "WorkerHost"]
 class RankWorker(Worker):  # type: ignore[misc]
     """Dask's worker inside a rank: no HTTP server of its own, hence no open port."""
 
+    close_reason = ""
+
     def start_http_server(self, *args: Any, **options: Any) -> None:
         """Start none: the scheduler's dashboard shows every worker."""
+
+    async def close(
+        self, *args: Any, reason: str = "worker-close", **options: Any
+    ) -> str | None:
+        """Close as Dask's worker does, and keep the reason."""
+        if reason == _CONNECTION_BROKEN:
+            # A scheduler that ends in order says so, then ends the stream: its word
+            # is in a task of its own, which goes first.
+            await asyncio.sleep(0)
+        self.close_reason = self.close_reason or reason
+        result: str | None = await super().close(*args, reason=reason, **options)
+        return result
+
+
+class RankNanny(Nanny):  # type: ignore[misc]
+    """Dask's nanny, which keeps why its worker has closed."""
+
+    close_reason = ""
+
+    def close_gracefully(self, reason: str = "nanny-close-gracefully") -> None:
+        """Expect the worker to end, and keep the reason."""
+        self.close_reason = self.close_reason or reason
+        super().close_gracefully(reason=reason)
 
 
 class PreloadErrors(logging.Handler):
@@ -181,7 +209,7 @@ class WorkerHost:
         scratch: str,
     ) -> None:
         self._loop = loop
-        self._server: Worker | Nanny | None = None
+        self._server: RankWorker | RankNanny | None = None
         common: dict[str, Any] = {
             "nthreads": plan.nthreads,
             "name": plan.name,
@@ -193,12 +221,12 @@ class WorkerHost:
             "resources": dict(options.worker.resources) or None,
             "protocol": "tcp" if security is None else "tls",
         }
-        self._make: Callable[[], Worker | Nanny]
+        self._make: Callable[[], RankWorker | RankNanny]
         if options.cluster.nanny:
             _prepare_supervision(options)
             common["preload"].insert(0, "gpumpi.cluster.supervised")
             common["worker_class"] = RankWorker
-            self._make = functools.partial(Nanny, scheduler_address, **common)
+            self._make = functools.partial(RankNanny, scheduler_address, **common)
         else:
             self._make = functools.partial(
                 RankWorker,
@@ -218,6 +246,11 @@ class WorkerHost:
     def finished(self) -> bool:
         """Whether it has closed, whoever asked for it."""
         return self._server is not None and self._server.status in _CLOSED
+
+    @property
+    def lost(self) -> bool:
+        """Whether it has closed because the scheduler was gone."""
+        return self._server is not None and self._server.close_reason in _LOST
 
     def start(self, deadline: float) -> None:
         """Start it and wait until the scheduler has taken it.

@@ -63,7 +63,6 @@ class Guard:
                 str(read_end),
             ],
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
             env=scrubbed_environment(),
             pass_fds=(read_end,),
             start_new_session=True,
@@ -111,18 +110,20 @@ class Guard:
         """Set how long this process may take to end after a signal (default 4.5 s)."""
         self._order("grace", str(seconds))
 
-    def deadline(
-        self, seconds: float | None, message: str = "", *, in_mpi: bool = False
-    ) -> None:
-        """Kill this process, with a last line, unless called again in time.
-
-        ``in_mpi`` says that it is inside MPI_Init, where it cannot answer a signal.
-        """
+    def deadline(self, seconds: float | None, message: str = "") -> None:
+        """Kill this process, with a last line, unless called again in time."""
         if seconds is None:
             self._order("no_deadline")
         else:
-            where = "in MPI" if in_mpi else ""
-            self._order("deadline", str(seconds), f"gpumpi: {message}", where)
+            self._order("deadline", str(seconds), f"gpumpi: {message}")
+
+    def in_mpi(self, notice: str) -> None:
+        """Say that this process is in MPI_Init, where it can answer no signal.
+
+        It is so until its deadline is taken back. The notice, if not empty, is
+        written to stdout after 2 s.
+        """
+        self._order("in_mpi", notice)
 
     def watch_shared_memory(self) -> None:
         """Note the MPI library's segments, which an abort leaves in /dev/shm.

@@ -22,6 +22,8 @@ _CHILDREN_SECONDS = 1.0
 _GRACE_SECONDS = 4.5
 #: Inside MPI_Init no handler of Python's can run, so waiting longer helps nobody.
 _GRACE_IN_MPI_SECONDS = 1.0
+#: When a start is slow enough to be spoken of.
+_NOTICE_SECONDS = 2.0
 
 
 class Ward:
@@ -31,12 +33,14 @@ class Ward:
         self.pid = pid
         self.launcher_pid = launcher_pid
         self.signals = signals
-        self.paths: list[str] = []
+        self.paths: dict[str, tuple[int, int] | None] = {}
         self.launcher_paths: list[str] = []
         self.prefix = ""
-        self.children: list[int] = []
+        self.children: dict[int, str] = {}
         self.deadline: float | None = None
         self.in_mpi = False
+        self.notice = ""
+        self.notice_at: float | None = None
         self.message = ""
         self.tick = _TICK_SECONDS
         self.grace = _GRACE_SECONDS
@@ -47,13 +51,15 @@ class Ward:
         if kind == "done":
             return False
         if kind == "paths":
-            self.paths = words
+            # What another job puts in the place of a file later is not ours.
+            self.paths = {word: self.paths.get(word) or inode(word) for word in words}
         elif kind == "prefix":
             self.prefix = words[0]
         elif kind == "launcher_paths":
             self.launcher_paths = words
         elif kind == "children":
-            self.children = [int(word) for word in words]
+            pids = [int(word) for word in words]
+            self.children = {pid: self.children.get(pid) or born(pid) for pid in pids}
         elif kind == "grace":
             self.grace = float(words[0])
         elif kind == "leaving":
@@ -61,10 +67,14 @@ class Ward:
         elif kind == "no_deadline":
             self.deadline = None
             self.in_mpi = False
+            self.notice_at = None
         elif kind == "deadline":
             self.deadline = time.monotonic() + float(words[0])
             self.message = words[1]
-            self.in_mpi = words[2:] == ["in MPI"]
+        elif kind == "in_mpi":
+            self.in_mpi = True
+            self.notice = words[0]
+            self.notice_at = time.monotonic() + _NOTICE_SECONDS
         return True
 
     def alive(self) -> bool:
@@ -81,25 +91,31 @@ class Ward:
 
     def kill(self, message: str) -> None:
         """End the rank at once, after a last line."""
-        if message:
-            try:
-                os.write(2, (message + "\n").encode())
-            except OSError:
-                pass  # whoever read our messages has gone
+        write(2, message)
         kill(self.pid)
+
+    def note_segments(self) -> None:
+        """Note what MPI_Init has made, before a rank that sticks in it is killed."""
+        if self.in_mpi:
+            self.paths |= {path: inode(path) for path in mpi_segments(self.pid)}
 
     def clear(self) -> None:
         """Take away what the rank left: its children, files and folders."""
         # The scheduler ends by itself, and may first say which rank was lost.
         until = time.monotonic() + _CHILDREN_SECONDS
-        while any(map(runs, self.children)) and time.monotonic() < until:
+        while self._children_left() and time.monotonic() < until:
             time.sleep(0.02)
-        for pid in self.children:
+        for pid in self._children_left():
             kill(pid)
         launcher_gone = self.launcher_pid and not os.path.exists(  # noqa: PTH110
             f"/proc/{self.launcher_pid}"
         )
-        paths = self.paths + (self.launcher_paths if launcher_gone else [])
+        paths = [
+            path
+            for path, made in self.paths.items()
+            if made is None or made == inode(path)
+        ]
+        paths += self.launcher_paths if launcher_gone else []
         for path in paths + found(self.prefix):
             if os.path.isdir(path) and not os.path.islink(path):  # noqa: PTH112, PTH114
                 import shutil
@@ -110,6 +126,19 @@ class Ward:
                     os.unlink(path)  # noqa: PTH108
                 except OSError:
                     pass  # gone already, as after a good end
+
+    def _children_left(self) -> list[int]:
+        """Those that still run; a number may have been given anew."""
+        return [pid for pid, time in self.children.items() if time == born(pid) != ""]
+
+
+def inode(path: str) -> tuple[int, int] | None:
+    """Which file is at a path; None when there is none."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def mpi_segments(pid: int) -> list[str]:
@@ -132,13 +161,22 @@ def found(prefix: str) -> list[str]:
     return [f"{folder}/{name}" for name in names if name.startswith(begin)]
 
 
-def runs(pid: int) -> bool:
-    """Whether a process is there and no zombie."""
+def born(pid: int) -> str:
+    """When a process was started, in ticks; empty when it has ended."""
     try:
         with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123
-            return file.read().rpartition(")")[2].split()[0] not in "ZX"
+            state, *words = file.read().rpartition(")")[2].split()
     except OSError:
-        return False
+        return ""
+    return "" if state in "ZX" else words[18]
+
+
+def write(descriptor: int, line: str) -> None:
+    """Write a line, if any, for which there may be no reader."""
+    try:
+        os.write(descriptor, f"{line}\n".encode() if line else b"")
+    except OSError:
+        pass  # whoever read our messages has gone
 
 
 def kill(pid: int) -> None:
@@ -173,15 +211,16 @@ def watch(ward: Ward) -> None:
         if not ward.alive():
             break
         now = time.monotonic()
+        if ward.notice_at is not None and now > ward.notice_at:
+            ward.notice_at = None
+            write(1, ward.notice)
         if ward.deadline is not None and now > ward.deadline:
-            if ward.in_mpi:
-                ward.paths += mpi_segments(ward.pid)
+            ward.note_segments()
             ward.kill(ward.message)
             ward.deadline = None
         grace = _GRACE_IN_MPI_SECONDS if ward.in_mpi else ward.grace
         if first_signal is not None and now > first_signal + grace:
-            if ward.in_mpi:
-                ward.paths += mpi_segments(ward.pid)
+            ward.note_segments()
             ward.kill(
                 f"gpumpi: process {ward.pid} did not end within {grace:g} s after "
                 "a signal and was killed"

@@ -198,12 +198,33 @@ def test_joined_ranks_end_by_themselves_with_their_cluster(
     assert seconds < 5
 
 
+@pytest.mark.parametrize("options", [[], ["--nanny"]])
+def test_joined_ranks_fail_when_their_cluster_is_killed(
+    jobs: Jobs, file: Path, serve: Callable[..., Job], options: list[str]
+) -> None:
+    join = ["--scheduler-file", file, "--join", *options]
+    with serve(ranks=1) as cluster, jobs.start([], options=join) as joined:
+        joined.wait_for("rank  host")
+        cluster.ranks()
+        cluster.signal(signal.SIGKILL)
+        cluster.wait(5, grace=5)
+        left, seconds = end_of(joined)
+    assert left.code == 1, str(left)
+    assert left.stderr.startswith("gpumpi: the scheduler at tls://127.0.0.1:"), left
+    assert "Traceback" not in left.stderr, str(left)
+    assert not left.leftovers, str(left)
+    assert seconds < 10
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_later_cluster_keeps_its_file_when_the_first_ends(
-    file: Path, serve: Callable[..., Job]
+    file: Path, serve: Callable[..., Job], number: int
 ) -> None:
     with serve(ranks=1) as first, serve(ranks=1) as second:
-        first.signal_ranks(signal.SIGTERM)
-        assert_silent(end_of(first)[0], 143)
+        first.signal_ranks(number)
+        ended, _ = end_of(first)
+        if number == signal.SIGTERM:
+            assert_silent(ended, 143)
         assert workers_of(file) == [0]
         second.signal_ranks(signal.SIGTERM)
         assert_silent(end_of(second)[0], 143)

@@ -102,6 +102,16 @@ wait()
     assert errors.count("Traceback") == 1
 
 
+def test_what_the_script_makes_of_a_job_that_is_ended_is_not_said(run) -> None:
+    code = """
+failure.install()
+threading.Thread(target=failure.end_job, args=("the cause", 5)).start()
+time.sleep(0.1)
+raise OSError("the cluster is gone")
+"""
+    assert run(code) == (5, "", "gpumpi: rank 0 on host n0: the cause\n")
+
+
 def test_a_thread_may_end_by_system_exit(run) -> None:
     code = """
 failure.install()

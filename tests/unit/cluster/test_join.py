@@ -29,7 +29,7 @@ def path(tmp_path):
 
 def test_a_cluster_that_answers_is_read(cluster, path) -> None:
     file = cluster.write_file(path, ranks=3)
-    found = read_cluster(joining(path), time.monotonic() + LONG)
+    found = read_cluster(joining(path), 2, time.monotonic() + LONG)
     assert found.file == file
     assert found.credentials == cluster.credentials
     assert found.first_name == 3
@@ -46,11 +46,20 @@ def test_new_names_are_above_those_of_all_workers(cluster, path) -> None:
         async with worker, named:
             # Not on this loop: it must be free to serve its workers meanwhile.
             found = await asyncio.to_thread(
-                read_cluster, joining(path), time.monotonic() + LONG
+                read_cluster, joining(path), 2, time.monotonic() + LONG
             )
             return found.first_name
 
     assert asyncio.run(main()) == 8
+
+
+def test_two_that_join_at_once_get_names_of_their_own(cluster, path) -> None:
+    cluster.write_file(path, ranks=2)
+    first, second = (
+        read_cluster(joining(path), ranks, time.monotonic() + LONG).first_name
+        for ranks in (3, 1)
+    )
+    assert second == first + 3
 
 
 def test_who_it_is_is_asked_with_the_credentials(cluster, path) -> None:

@@ -42,6 +42,7 @@ class Guarding:
                 str(read_end),
             ],
             stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             pass_fds=(read_end,),
         )
@@ -66,6 +67,15 @@ class Guarding:
         assert self.process.stderr is not None
         self.process.wait(10)
         return self.process.stderr.read().decode()
+
+    def noticed(self) -> str:
+        """What it wrote to stdout, once it has ended."""
+        assert self.process.stdout is not None
+        return self.process.stdout.read().decode()
+
+    def settle(self) -> None:
+        """Wait until it has obeyed all orders."""
+        time.sleep(A_WHILE)
 
     def close(self) -> None:
         for process in (self.process, self.owner):
@@ -147,6 +157,44 @@ def test_a_later_list_of_paths_takes_the_place_of_the_first(guard, tmp_path) -> 
     guard.owner.kill()
     guard.said()
     assert [each.name for each in tmp_path.iterdir()] == ["first"]
+
+
+def test_what_another_puts_in_the_place_of_a_file_is_left_alone(
+    guard, tmp_path
+) -> None:
+    ours, other = tmp_path / "scheduler.json", tmp_path / "other"
+    ours.touch()
+    guard.order("paths", str(ours))
+    guard.settle()
+    other.write_text("of a later job")
+    other.replace(ours)
+    guard.order("paths", str(ours), str(tmp_path / "more"))
+    guard.owner.kill()
+    guard.said()
+    assert ours.read_text() == "of a later job"
+
+
+def test_a_slow_mpi_init_is_spoken_of_once(guard) -> None:
+    guard.order("deadline", "2.6", "gpumpi: too late")
+    guard.order("in_mpi", "gpumpi: waiting")
+    assert guard.said() == "gpumpi: too late\n"
+    assert guard.noticed() == "gpumpi: waiting\n"
+
+
+def test_an_mpi_init_that_ends_soon_is_not_spoken_of(guard) -> None:
+    guard.order("in_mpi", "gpumpi: waiting")
+    guard.order("no_deadline")
+    time.sleep(2.5)
+    guard.order("done")
+    assert (guard.said(), guard.noticed()) == ("", "")
+
+
+def test_a_rank_in_mpi_init_gets_one_second_after_a_signal(guard) -> None:
+    guard.order("in_mpi", "")
+    guard.signal(signal.SIGTERM)
+    begin = time.monotonic()
+    assert "did not end within 1 s after a signal" in guard.said()
+    assert 0.9 < time.monotonic() - begin < 3
 
 
 def test_children_of_a_killed_owner_are_killed(guard) -> None:
