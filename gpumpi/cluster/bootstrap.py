@@ -110,6 +110,7 @@ class _Rank:
         check_limits(local_ranks=(launcher.local_size or 1) if under_mpi else 0)
         self.guard = Guard(launcher)
         self.signals = Signals(self._abort_early)
+        self.signals.on_first(self.guard.heard)
         try:
             self._begin()
         except BaseException:
@@ -168,8 +169,12 @@ class _Rank:
         self.failure = Failure(self.world, self.host)
         if self.scheduler is not None:
             self.failure.before_abort = self.scheduler.expect_end
-            self.signals.on_first(self.scheduler.expect_losses)
+            self.signals.on_first(self._tell_of_signal)
         self.signals.on_second(self.failure.abort_quietly)
+
+    def _tell_of_signal(self) -> None:
+        self.scheduler.expect_losses()
+        self.guard.heard()
 
     def _abort_early(self, code: int) -> None:
         raise Stopped(code - 128)

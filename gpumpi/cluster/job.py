@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["Job"]
 
 _LONGEST_WORKER_CLOSE_SECONDS = 5.0
+#: A worker that hangs at its start holds nothing yet, and the others wait for it.
+_ABANDON_SECONDS = 1.0
 
 
 class Job:
@@ -197,14 +199,12 @@ class Job:
 
     # ---------------------------------------------------------------------- end
 
-    def close_worker(self) -> str:
+    def close_worker(self, seconds: float = _LONGEST_WORKER_CLOSE_SECONDS) -> str:
         """Close this rank's worker; give the text of what went wrong, if anything."""
         if self._host is None:
             return ""
         try:
-            self._host.close(
-                min(_LONGEST_WORKER_CLOSE_SECONDS, self.options.cluster.stop_timeout)
-            )
+            self._host.close(min(seconds, self.options.cluster.stop_timeout))
         except GpumpiError as error:
             return str(error)
         except Exception as error:  # noqa: BLE001 - the end goes on; rank 0 notes it
@@ -224,7 +224,7 @@ class Job:
     def abandon(self) -> None:
         """End this rank's part after a start that failed elsewhere."""
         log.phase = Phase.ENDING
-        self.close_worker()
+        self.close_worker(_ABANDON_SECONDS)
         self.clear()
 
     # ------------------------------------------------------------------- events

@@ -211,7 +211,9 @@ async def _serve() -> None:
         say(event="shutdown")
         return
     if said is None:
+        # No farewell: workers that have joined must see that the cluster is lost.
         witness.rank_zero_is_gone()
+        return
     await scheduler.close(reason="gpumpi-end")
 
 

@@ -66,6 +66,7 @@ class Guard:
             env=scrubbed_environment(),
             pass_fds=(read_end,),
             start_new_session=True,
+            bufsize=0,  # a signal handler may write in between
         )
         os.close(read_end)
         # The C-level handler writes the number of every signal here, even while
@@ -137,6 +138,10 @@ class Guard:
         if session is not None:
             self._order("launcher_paths", session)
 
+    def heard(self) -> None:
+        """Say, from the handler, that a signal has been heard in Python."""
+        self._order("heard")
+
     def leave(self, seconds: float, message: str) -> None:
         """Say that the process ends now, and must be gone in so many seconds.
 
@@ -162,8 +167,9 @@ class Guard:
         stdin = self._process.stdin
         assert stdin is not None
         try:
-            stdin.write(os.fsencode("\0".join(words).replace("\n", " ")) + b"\n")
-            stdin.flush()
+            data = os.fsencode("\0".join(words).replace("\n", " ")) + b"\n"
+            while data:
+                data = data[stdin.write(data) :]
         except (BrokenPipeError, ValueError):
             # The guard was killed from outside; the rank can live without it.
             pass

@@ -22,6 +22,8 @@ _CHILDREN_SECONDS = 1.0
 _GRACE_SECONDS = 4.5
 #: Inside MPI_Init no handler of Python's can run, so waiting longer helps nobody.
 _GRACE_IN_MPI_SECONDS = 1.0
+#: A rank that has not heard a signal by then is woken.
+_HEARD_SECONDS = 0.5
 #: When a start is slow enough to be spoken of.
 _NOTICE_SECONDS = 2.0
 
@@ -39,6 +41,7 @@ class Ward:
         self.children: dict[int, str] = {}
         self.deadline: float | None = None
         self.in_mpi = False
+        self.unheard = False
         self.notice = ""
         self.notice_at: float | None = None
         self.message = ""
@@ -62,6 +65,8 @@ class Ward:
             self.children = {pid: self.children.get(pid) or born(pid) for pid in pids}
         elif kind == "grace":
             self.grace = float(words[0])
+        elif kind == "heard":
+            self.unheard = False
         elif kind == "leaving":
             self.tick = 0.02
         elif kind == "no_deadline":
@@ -181,8 +186,13 @@ def write(descriptor: int, line: str) -> None:
 
 def kill(pid: int) -> None:
     """Kill a process that may be gone."""
+    send(pid, signal.SIGKILL)
+
+
+def send(pid: int, number: int) -> None:
+    """Send a signal to a process that may be gone."""
     try:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
     except (ProcessLookupError, PermissionError):
         pass
 
@@ -195,6 +205,15 @@ def watch(ward: Ward) -> None:
     while True:
         sources = [0] * open_pipe + [ward.signals] * (ward.signals >= 0)
         ready, _, _ = select.select(sources, [], [], ward.tick)
+        # Signals first: the word that one was heard is written after it.
+        if ward.signals in ready:
+            numbers = set(os.read(ward.signals, 512))
+            if not numbers:
+                ward.signals = -1  # the rank has closed its end
+            asked = numbers & {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+            if asked and first_signal is None:
+                first_signal = time.monotonic()
+                ward.unheard = True
         if 0 in ready:
             data = os.read(0, 65536)
             open_pipe = bool(data)
@@ -202,15 +221,16 @@ def watch(ward: Ward) -> None:
             for line in lines:
                 if not ward.take(line):
                     return
-        if ward.signals in ready:
-            numbers = set(os.read(ward.signals, 512))
-            if not numbers:
-                ward.signals = -1  # the rank has closed its end
-            if numbers & {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}:
-                first_signal = first_signal or time.monotonic()
         if not ward.alive():
             break
         now = time.monotonic()
+        late = first_signal is not None and now > first_signal + _HEARD_SECONDS
+        if late and ward.unheard and not ward.in_mpi:
+            # It came just before the main thread went to sleep in C: Python had no
+            # chance to run its handler. Any signal cuts the sleep short; this one has
+            # a handler of its own, which does nothing.
+            send(ward.pid, signal.SIGURG)
+            ward.unheard = False
         if ward.notice_at is not None and now > ward.notice_at:
             ward.notice_at = None
             write(1, ward.notice)

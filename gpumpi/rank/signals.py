@@ -116,13 +116,16 @@ class Signals:
         self._again = False
         self._old_hook = sys.unraisablehook
         sys.unraisablehook = self._unraisable
-        self._old = {number: signal.getsignal(number) for number in _END + _PREEMPT}
+        handled = (*_END, *_PREEMPT, signal.SIGURG)
+        self._old = {number: signal.getsignal(number) for number in handled}
         for number in _END:
             # nohup has SIGHUP ignored, on purpose.
             if number != signal.SIGHUP or self._old[number] != signal.SIG_IGN:
                 signal.signal(number, self._end)
         for number in _PREEMPT:
             signal.signal(number, self._preempt)
+        # The guard's, for a main thread that sleeps through another signal.
+        signal.signal(signal.SIGURG, lambda number, frame: None)
         os.register_at_fork(after_in_child=self._restore_in_child)
 
     def on_first(self, notice: Callable[[], None]) -> None:

@@ -271,6 +271,30 @@ def test_an_owner_that_does_not_end_after_a_signal_is_killed(guard, number) -> N
     )
 
 
+HEARING = """
+import signal, sys, time
+signal.signal(signal.SIGURG, lambda number, frame: sys.exit(7))
+print("ready", flush=True)
+time.sleep(30)
+"""
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_a_main_thread_that_sleeps_through_a_signal_is_woken(
+    heard, start_python
+) -> None:
+    owner = start_python(HEARING)
+    assert owner.stdout.readline() == "ready\n"
+    guard = Guarding(owner, 0)
+    guard.signal(signal.SIGTERM)
+    if heard:
+        guard.order("heard")
+    time.sleep(1)
+    assert owner.poll() == (None if heard else 7)
+    owner.kill()
+    guard.close()
+
+
 def test_more_signals_do_not_put_the_end_off(guard) -> None:
     guard.order("grace", "0.6")
     begin = time.monotonic()
