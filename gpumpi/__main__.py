@@ -10,6 +10,7 @@ from gpumpi._version import __version__
 from gpumpi.cli.connect import command as connect_command
 from gpumpi.cli.run import main as run_main
 from gpumpi.cli.run import run as run_command
+from gpumpi.cli.topology import command as topology_command
 
 __all__ = ["command", "main"]
 
@@ -22,6 +23,7 @@ def command() -> None:
 
 command.add_command(run_command)
 command.add_command(connect_command)
+command.add_command(topology_command)
 
 
 def main() -> None:

@@ -23,6 +23,13 @@ class State(Enum):
     NOT_INSTALLED = "not installed"
     BROKEN = "installed, but its import fails"
     TOO_OLD = "older than the version that gpumpi needs"
+    NO_DRIVER = "no NVIDIA driver is installed (libnvidia-ml.so.1 is not there)"
+    DRIVER_NOT_LOADED = "the NVIDIA driver is installed, but not loaded"
+    DRIVER_MISMATCH = "the NVIDIA driver and its library are of different versions"
+    NO_PERMISSION = "the NVIDIA driver refuses this user"
+    NO_GPU = "the NVIDIA driver shows no GPU to this process"
+    GPU_LOST = "a GPU has fallen off the bus or is otherwise lost"
+    DRIVER_FAILED = "the NVIDIA driver has failed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +61,7 @@ _KNOWN: dict[str, tuple[str, str]] = {
     "dask": ("dask", "2026.7.1"),
     "cryptography": ("cryptography", "42"),
     "bokeh": ("bokeh", "3.1"),
+    "pynvml": ("nvidia-ml-py", "12.535"),
 }
 
 

@@ -6,7 +6,14 @@ import math
 
 from gpumpi.errors import OptionError, describe
 
-__all__ = ["format_bytes", "format_seconds", "parse_bytes", "parse_seconds"]
+__all__ = [
+    "format_bytes",
+    "format_cpu_list",
+    "format_seconds",
+    "parse_bytes",
+    "parse_cpu_list",
+    "parse_seconds",
+]
 
 _KIB = 1024
 _MINUTE_SECONDS = 60
@@ -86,3 +93,29 @@ def format_seconds(value: float) -> str:
     if value >= 2 * _MINUTE_SECONDS:
         return f"{value / _MINUTE_SECONDS:.0f} min"
     return f"{value:.3g} s"
+
+
+def parse_cpu_list(text: str) -> tuple[int, ...]:
+    """Numbers of a list as the kernel writes it, e.g. ``0-3,8``; empty for none.
+
+    Raises
+    ------
+    ValueError
+        When it is no such list.
+    """
+    found: set[int] = set()
+    for part in filter(None, text.strip().split(",")):
+        first, dash, last = part.partition("-")
+        found.update(range(int(first), int(last if dash else first) + 1))
+    return tuple(sorted(found))
+
+
+def format_cpu_list(numbers: tuple[int, ...]) -> str:
+    """The shortest list, as the kernel writes it, of sorted numbers."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and runs[-1][-1] == number - 1:
+            runs[-1][1:] = [number]
+        else:
+            runs.append([number])
+    return ",".join("-".join(map(str, run)) for run in runs)

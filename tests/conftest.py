@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import signal
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,12 @@ from helpers.stacks import find_py_spy
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+# Children inherit what is ignored: under nohup, or in the background of a script, the
+# tests of signals would test nothing.
+for number in (signal.SIGHUP, signal.SIGINT):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
 
 VERSIONS = ("mpi4py", "distributed", "gpumpi")
 

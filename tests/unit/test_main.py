@@ -15,7 +15,7 @@ from gpumpi.__main__ import command
 
 
 def test_the_commands_are_these() -> None:
-    assert set(command.commands) == {"run", "connect"}
+    assert set(command.commands) == {"run", "connect", "topology"}
 
 
 def test_every_command_has_a_help_text() -> None:

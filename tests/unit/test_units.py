@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpumpi.errors import OptionError
-from gpumpi.units import format_bytes, format_seconds, parse_bytes, parse_seconds
+from gpumpi.units import (
+    format_bytes,
+    format_cpu_list,
+    format_seconds,
+    parse_bytes,
+    parse_cpu_list,
+    parse_seconds,
+)
 
 
 @pytest.mark.parametrize(
@@ -126,3 +133,30 @@ def test_written_bytes_are_read_back_within_five_percent(value: int) -> None:
 )
 def test_seconds_are_written_for_people(value: float, text: str) -> None:
     assert format_seconds(value) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("", ()),
+        ("\n", ()),
+        ("0", (0,)),
+        ("0-3,8", (0, 1, 2, 3, 8)),
+        ("0-1,4-5\n", (0, 1, 4, 5)),
+    ],
+)
+def test_a_list_of_cores_goes_both_ways(text, numbers) -> None:
+    assert parse_cpu_list(text) == numbers
+    assert format_cpu_list(numbers) == text.strip()
+
+
+@given(st.sets(st.integers(0, 300)))
+def test_any_cores_survive_a_list(numbers) -> None:
+    ordered = tuple(sorted(numbers))
+    assert parse_cpu_list(format_cpu_list(ordered)) == ordered
+
+
+@pytest.mark.parametrize("text", ["a", "1-", "-1", "3,x"])
+def test_what_is_no_list_of_cores_is_refused(text) -> None:
+    with pytest.raises(ValueError, match="invalid literal"):
+        parse_cpu_list(text)

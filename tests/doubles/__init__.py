@@ -1,0 +1,1 @@
+"""What stands for hardware that is not there. Never part of the package."""
