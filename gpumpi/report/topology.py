@@ -1,4 +1,4 @@
-"""A host as text: NUMA nodes with their GPUs and network devices, then the links."""
+"""A host for people: NUMA nodes with GPUs and network devices, then the links."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gpumpi.units import format_bytes, format_cpu_list
 if TYPE_CHECKING:
     from gpumpi.topology.model import Gpu, Nic, Topology
 
-__all__ = ["topology_text"]
+__all__ = ["topology_html", "topology_text"]
 
 
 def topology_text(found: Topology) -> str:
@@ -23,24 +23,58 @@ def topology_text(found: Topology) -> str:
         The host.
     """
     parts = [_head(found)]
-    numbers: list[int | None] = [node.number for node in found.numa_nodes]
-    nodes = {node.number: node for node in found.numa_nodes}
-    attached = {gpu.numa_node for gpu in found.gpus}
-    attached |= {nic.numa_node for nic in found.nics}
-    for number in [*numbers, *sorted(attached - set(numbers), key=str)]:
-        if number in nodes:
-            node = nodes[number]
-            cpus = format_cpu_list(node.cpus) or "none"
-            parts.append(
-                f"NUMA node {number}: cpus {cpus}, {format_bytes(node.memory_bytes)}"
-            )
-        else:
-            parts.append("NUMA node not told by the kernel:")
-        parts += [f"  {_gpu(gpu)}" for gpu in found.gpus if gpu.numa_node == number]
-        parts += [f"  {_nic(nic)}" for nic in found.nics if nic.numa_node == number]
+    for title, gpus, nics in _nodes(found):
+        parts.append(title)
+        parts += [f"  {_gpu(gpu)}" for gpu in gpus]
+        parts += [f"  {_nic(nic)}" for nic in nics]
     if found.links:
         parts += ["links between GPUs:", _matrix(found)]
     return "\n".join(parts)
+
+
+def topology_html(found: Topology) -> str:
+    """Write a host as one HTML page that needs nothing else.
+
+    Parameters
+    ----------
+    found : Topology
+        The host.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("gpumpi.report", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    return environment.get_template("topology.html").render(
+        found=found, head=_head(found), nodes=_nodes(found), bytes=format_bytes
+    )
+
+
+def _nodes(found: Topology) -> list[tuple[str, list[Gpu], list[Nic]]]:
+    """Group devices by NUMA node, those that the kernel does not place last."""
+    titles: dict[int | None, str] = {}
+    for node in found.numa_nodes:
+        cpus = format_cpu_list(node.cpus) or "none"
+        titles[node.number] = (
+            f"NUMA node {node.number}: cpus {cpus}, {format_bytes(node.memory_bytes)}"
+        )
+    attached = {gpu.numa_node for gpu in found.gpus}
+    attached |= {nic.numa_node for nic in found.nics}
+    for number in sorted(attached - set(titles), key=str):
+        known = "not told by the kernel" if number is None else f"{number}"
+        titles[number] = f"NUMA node {known}:"
+    return [
+        (
+            title,
+            [gpu for gpu in found.gpus if gpu.numa_node == number],
+            [nic for nic in found.nics if nic.numa_node == number],
+        )
+        for number, title in titles.items()
+    ]
 
 
 def _head(found: Topology) -> str:

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import dataclasses
+from html.parser import HTMLParser
 
 from gpumpi.features import State
-from gpumpi.report.topology import topology_text
+from gpumpi.report.topology import topology_html, topology_text
 from gpumpi.topology.model import (
     Gpu,
     GpuLink,
@@ -75,6 +76,16 @@ def test_a_host_is_shown_node_by_node_and_link_by_link() -> None:
         "  gpu 0  X      SYS",
         "  gpu 1  SYS    X",
     ]
+
+
+def test_a_page_has_every_device_and_link_and_nothing_unescaped() -> None:
+    named = dataclasses.replace(GPU, name="<script>")
+    page = topology_html(dataclasses.replace(HOST, gpus=(named, SLICED)))
+    HTMLParser().feed(page)
+    for text in ("GPU-a", "GPU-b", "MIG-c", "4.0 x18", "mlx5_0", "1.0 TiB", "SYS"):
+        assert text in page
+    assert "&lt;script&gt;" in page
+    assert "<script>" not in page
 
 
 def test_the_reason_for_no_gpu_is_named() -> None:
