@@ -5,7 +5,6 @@ factors are combined (a "tall and skinny" QR), so no worker needs the whole arra
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import dask
@@ -13,6 +12,7 @@ import dask.array as da
 import dask.dataframe as dd
 import numpy as np
 from dask.distributed import Client
+from prepare_data import check_data
 
 HERE = Path(__file__).resolve().parent
 NAMES = ["temp", "dewp", "humid", "pressure", "visib", "wind_east", "wind_north"]
@@ -57,16 +57,6 @@ def main() -> None:
         error=error,
     )
     print(f"wrote {path}")
-
-
-def check_data(data: Path, *tables: str) -> None:
-    """Leave with one clear line when a table is not there."""
-    for table in tables:
-        if not any(data.glob(f"{table}/*.parquet")):
-            sys.exit(
-                f"error: no Parquet files in {data / table}; "
-                "run `python examples/prepare_data.py` or `make data` first"
-            )
 
 
 def read_hours(data: Path) -> da.Array:

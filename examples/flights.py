@@ -4,7 +4,6 @@ This is plain Dask: nothing here knows of gpumpi.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import dask
@@ -12,6 +11,7 @@ import dask.dataframe as dd
 import pandas as pd
 from dask.distributed import Client
 from matplotlib.figure import Figure
+from prepare_data import check_data
 
 HERE = Path(__file__).resolve().parent
 TYPE = ["manufacturer", "model", "carrier"]
@@ -38,16 +38,6 @@ def main() -> None:
     types.to_csv(out / "flights.csv", index=False, float_format="%.4f")
     plot_hours(hours, out / "flights.png")
     print(f"wrote {out / 'flights.csv'} and {out / 'flights.png'}")
-
-
-def check_data(data: Path, *tables: str) -> None:
-    """Leave with one clear line when a table is not there."""
-    for table in tables:
-        if not any(data.glob(f"{table}/*.parquet")):
-            sys.exit(
-                f"error: no Parquet files in {data / table}; "
-                "run `python examples/prepare_data.py` or `make data` first"
-            )
 
 
 def read_flights(data: Path) -> dd.DataFrame:

@@ -5,13 +5,13 @@ Dask reads and joins the tables; joblib then sends scikit-learn's fits to the wo
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import dask.dataframe as dd
 import joblib
 import pandas as pd
 from dask.distributed import Client
+from prepare_data import check_data
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, train_test_split
@@ -68,16 +68,6 @@ def main() -> None:
     path = out / "learn.json"
     path.write_text(json.dumps(result, indent=2) + "\n")
     print(f"wrote {path}")
-
-
-def check_data(data: Path, *tables: str) -> None:
-    """Leave with one clear line when a table is not there."""
-    for table in tables:
-        if not any(data.glob(f"{table}/*.parquet")):
-            sys.exit(
-                f"error: no Parquet files in {data / table}; "
-                "run `python examples/prepare_data.py` or `make data` first"
-            )
 
 
 def read_sample(data: Path) -> tuple[pd.DataFrame, pd.Series]:

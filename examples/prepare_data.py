@@ -45,6 +45,16 @@ def main() -> None:
     write_tables(find_source(), directory)
 
 
+def check_data(data: Path, *tables: str) -> None:
+    """Leave with one clear line when a table is not there."""
+    for table in tables:
+        if not any(data.glob(f"{table}/*.parquet")):
+            sys.exit(
+                f"error: no Parquet files in {data / table}; "
+                "run `python examples/prepare_data.py` or `make data` first"
+            )
+
+
 def is_empty_folder(path: Path) -> bool:
     return path.is_dir() and next(path.iterdir(), None) is None
 

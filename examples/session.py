@@ -7,12 +7,12 @@ it inside `gpumpi.initialize()` and leave there when it is done.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import dask.dataframe as dd
 import pandas as pd
 from dask.distributed import Client
+from prepare_data import check_data
 
 import gpumpi
 
@@ -55,16 +55,6 @@ def compare_airlines(client: Client) -> None:
     path = out / "session.csv"
     delays.to_csv(path, index=False, float_format="%.4f")
     print(f"wrote {path}")
-
-
-def check_data(data: Path, *tables: str) -> None:
-    """Leave with one clear line when a table is not there."""
-    for table in tables:
-        if not any(data.glob(f"{table}/*.parquet")):
-            sys.exit(
-                f"error: no Parquet files in {data / table}; "
-                "run `python examples/prepare_data.py` or `make data` first"
-            )
 
 
 def print_delays(delays: pd.DataFrame) -> None:

@@ -243,10 +243,8 @@ def main() -> None:
     import signal
 
     # Rank 0 answers the signals of the job and then ends this process.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    for number in (signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"):
+        signal.signal(signal.Signals[name], signal.SIG_IGN)
     asyncio.run(_serve())
     # All is closed; taking the modules apart would only cost time.
     os._exit(0)

@@ -251,10 +251,8 @@ def watch(ward: Ward) -> None:
 
 def main() -> None:
     """Start: ``guard_main.py RANK_PID LAUNCHER_PID SIGNAL_FD``."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_IGN)
-    for number in (signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGPIPE", "SIGUSR1", "SIGUSR2"):
+        signal.signal(signal.Signals[name], signal.SIG_IGN)
     pid, launcher_pid, signals = (int(word) for word in sys.argv[1:4])
     watch(Ward(pid, launcher_pid, signals))
 
